@@ -158,3 +158,12 @@ def test_options_that_are_no_camera() -> None:
         parse_intrinsics("missing.npy")
     with pytest.raises(ValueError, match="--fov"):
         checked_fov(200.0)
+
+
+def test_a_camera_of_no_picture_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jpg", "a_K.npy", "a_bbox.json", "a.jpg_K.npy", "b_bbox.json"):
+        (tmp_path / name).touch()
+    assert [name for name, _ in list_photos(tmp_path)] == ["a"]
+    assert caplog.messages == [
+        "left out, no picture by its name, nor a picture's camera or box: a.jpg_K.npy, b_bbox.json"
+    ]

@@ -110,7 +110,7 @@ def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
 
     What has a picture's suffix is listed even where it is no file, so that it is not passed over without a word; names
-    with other suffixes are logged, hidden ones are not.
+    with other suffixes are logged, hidden ones are not; so are cameras and boxes (`BESIDE`) of no picture.
 
     The name, for files made of the image, is the file's without its suffix. Where names would be the same (also but
     for capitals, which some file systems do not tell apart), the suffix and if need be a number is put behind them;
@@ -126,10 +126,13 @@ def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
         raise FileNotFoundError(f"--images {folder}: no such folder")
     shown = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     paths = [path for path in shown if path.suffix.lower() in SUFFIXES]
-    others = [shown_name(p) for p in shown if p not in set(paths) and not p.name.endswith(BESIDE) and not p.is_dir()]
+    heard = {*paths, *(path.with_name(path.stem + ending) for path in paths for ending in BESIDE)}
+    others = [shown_name(path) for path in shown if path not in heard and not path.is_dir()]
     if others:
         more = f" and {len(others) - _MANY} more" if len(others) > _MANY else ""
-        logger.warning("left out, no picture by its name: %s%s", ", ".join(others[:_MANY]), more)
+        logger.warning(
+            "left out, no picture by its name, nor a picture's camera or box: %s%s", ", ".join(others[:_MANY]), more
+        )
     if not paths:
         raise ValueError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
     counts = Counter(_same(file_stem(path)) for path in paths)
