@@ -191,6 +191,7 @@ def test_a_lens_without_a_sensor_is_not_believed(tmp_path: Path, lens: dict[str,
     assert photo.focal_px is None and camera.is_guess and words in camera.source
     zoomed = save_with_lens(tmp_path / "b.jpg", (640, 480), (4000, 3000), length=4.2, film=104.0, zoom=4.0)
     assert zoomed.focal_px == pytest.approx(104 * 800 / np.hypot(36, 24), rel=1e-4)
+    assert "digital zoom of 4 taken to be in it" in choose_camera(zoomed).source
 
 
 def test_square_pictures_of_an_iphone_say_their_equivalent_by_the_longer_side(tmp_path: Path) -> None:

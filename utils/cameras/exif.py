@@ -58,7 +58,9 @@ def focal_of_exif(exif: Mapping[int, object], width: int, height: int) -> tuple[
     if equivalent:
         apple = str(exif.get(_MAKE, "")).strip(" \0").lower() == "apple"
         size = longer * 1.25 if apple else float(np.hypot(width, height))
-        focal, source = equivalent * size / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
+        zoom = number(_ZOOM)
+        zoomed = f", digital zoom of {zoom:.3g} taken to be in it" if zoom > 1.05 else ""  # makers differ
+        focal, source = equivalent * size / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film{zoomed})"
     elif length and resolution and unit and scale:
         resized = "" if abs(scale - 1) < 0.01 else f", resized by {scale:.3g}"
         focal, source = length * resolution / unit * scale, f"{length:g} mm at {resolution / unit:.4g} px/mm{resized}"
