@@ -58,5 +58,6 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
 
 
 def open_labels(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
-    """`build_dataset` for its annotations: both hands, whoever is there. No image is read."""
-    return build_dataset(name, root, split, side="both", allow_missing_subjects=True, **options)
+    """`build_dataset` for its annotations: both hands (of shards those written), whoever is there. No image is read."""
+    side = None if has_shards(root) else "both"
+    return build_dataset(name, root, split, side=side, allow_missing_subjects=True, labels_only=True, **options)

@@ -54,6 +54,7 @@ class DatasetOptions:
         versions: backgrounds of FreiHAND's training images, one or several names, or several in a string with commas.
         mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
         cache: folder for labels and crops; made on first use. None: read the files.
+        labels_only: make no crops in ``cache``: nobody looks at the pictures.
         workers: processes or threads that build the cache; None: one a core.
     """
 
@@ -69,6 +70,7 @@ class DatasetOptions:
     versions: str | Sequence[str] | None = None
     mano_dir: str | Path | None = None
     cache: str | Path | None = None
+    labels_only: bool = False
     workers: int | None = None
 
     def refuse(self, name: str, known: Sequence[str], right_only: bool = True) -> None:
@@ -244,7 +246,8 @@ class CropDataset(ColumnDataset):
         # The data's state, and which rows were chosen from it.
         shown = columns["image_id"].astype(np.int64).tobytes() + np.ascontiguousarray(boxes, np.float64).tobytes()
         key = hashlib.sha256(cache_key.encode() + shown).hexdigest()[:16]
-        self._cache = None if options.cache is None else self._open_cache(Path(options.cache), key, options.workers)
+        cache = None if options.labels_only else options.cache
+        self._cache = None if cache is None else self._open_cache(Path(cache), key, options.workers)
 
     def full_mask(self, index: int) -> np.ndarray:
         """The whole image's mask (H, W) uint8: 255 on the hand, 0 elsewhere."""

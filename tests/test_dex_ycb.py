@@ -13,7 +13,7 @@ import torch
 from dex_ycb_layout import Hands, assert_same_samples, betas_of, centroid, edit_labels, intrinsics, write_dex_ycb
 
 import datasets.dex_ycb.labels
-from datasets import build_dataset
+from datasets import build_dataset, open_labels
 from datasets.bad_files import BadFileError
 from datasets.dex_ycb.splits import SERIALS, SPLITS, get_split
 from datasets.sample import check_sample
@@ -352,6 +352,13 @@ def test_cache_notices_changed_data_and_options(small: Path, tmp_path: Path) -> 
     for dataset in (right, left):  # as many of each
         row = int(np.flatnonzero(after.columns["image_id"] == dataset[0]["image_id"])[0])
         np.testing.assert_array_equal(dataset[0]["image"], after[row]["image"])
+
+
+def test_labels_alone_read_no_picture(small: Path, tmp_path: Path) -> None:
+    for path in small.rglob("color_*.jpg"):
+        path.write_bytes(b"")
+    open_labels("dex_ycb", small, "s1_test", cache=tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache").glob("[!.]*")] == [".npz"]
 
 
 def test_interrupted_cache_is_not_taken_for_whole(small: Path, tmp_path: Path) -> None:

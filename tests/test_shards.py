@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import build_dataset, write_shards
+from datasets import build_dataset, open_labels, write_shards
 from datasets.bad_files import BadFileError
 from datasets.loading import BatchLoader
 from datasets.sample import check_sample
@@ -426,6 +426,8 @@ def test_other_settings_are_refused(root: Path, written: Path, copy: Path, tmp_p
     assert write(root, tmp_path / "right", "--side", "right") == 0
     with pytest.raises(ShardSettingsError, match="--side right, not both"):
         opened(tmp_path / "right")
+    labels = open_labels("dex_ycb", tmp_path / "right", SPLIT, mano_dir=STAND_IN)  # of whatever is there
+    assert len(labels) == COUNT // 2 and len(open_labels("dex_ycb", written, SPLIT, mano_dir=STAND_IN)) == COUNT
     with pytest.raises(ShardSettingsError, match="hold crops"):
         opened(written).full_image(0)
     index = json.loads((copy / SPLIT / "index.json").read_text())

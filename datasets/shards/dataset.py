@@ -71,7 +71,8 @@ class Shards(ColumnDataset):
             dataset: name of the data set that must have been written; None: any.
             window: samples among which a shuffled order mixes.
             options: of `datasets.crop_dataset.DatasetOptions`. What the shards hold (`_WRITTEN`) must be as written,
-                where given. Subjects that are missing, the cache and workers mean nothing here.
+                where given; ``side`` None: those written. Subjects that are missing, the cache and workers mean nothing
+                here.
 
         Raises:
             FileNotFoundError: naming the missing index, table or shard.
@@ -104,8 +105,8 @@ class Shards(ColumnDataset):
                     f"{root}: these shards were written with --{name} {settings.get(name)}, not {value}; "
                     "ask for that, or write them again"
                 )
-        chosen = DatasetOptions(**options | {"crop_size": settings["crop_size"]})
-        side = chosen.side
+        side = options.pop("side", DatasetOptions.side) or settings["side"]
+        chosen = DatasetOptions(**options | {"crop_size": settings["crop_size"], "side": side})
         if side not in SIDES:
             raise ShardSettingsError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if side == "both" and settings["side"] != "both":

@@ -134,8 +134,7 @@ def _open_labels(args: argparse.Namespace, split: str) -> SampleDataset:
     """The data set at a split, for its labels; no picture is read."""
     if has_shards(args.data_root):  # whose crops are what they are, and not looked at
         return config.open_dataset(args, split, None, **({"crop": None} | config.every_frame(args)))
-    cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
-    return config.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | config.every_frame(args)))
+    return config.open_dataset(args, split, args.crop_size or 128, labels_only=True, **config.every_frame(args))
 
 
 def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
