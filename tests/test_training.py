@@ -196,10 +196,16 @@ def test_what_a_network_cannot_start_from_is_said_before_the_data_are_read(whole
     state = torch.load(baseline, weights_only=True)
     state["model"]["feature.bias"].fill_(float("nan"))
     torch.save(state, tmp_path / "nan.pt")
+    deep = checkpoint.ModelCard("mano_baseline", options={"backbone": "resnet34"})
+    checkpoint.save_checkpoint(tmp_path / "deep.pt", deep, deep.build())
     for words, said in (
         (("--init_from", str(tmp_path / "nan.pt")), "NaN or infinity in feature.bias"),
         (("--init_from", str(baseline), "--init_parts", "backbone", "foo"), "shares no module foo"),
         (("--init_from", "nothing.pt"), "nothing.pt: no such checkpoint"),
+        (
+            ("--init_from", str(tmp_path / "deep.pt"), "--backbone", "resnet18"),
+            "its backbone is resnet34, here resnet18",
+        ),
         (("--backbone", "resnet7"), "resnet7"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=said):

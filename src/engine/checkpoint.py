@@ -36,6 +36,9 @@ from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_h
 
 logger = logging.getLogger(__name__)
 
+#: Modules of networks that are their backbone, or hold it.
+_BODIES = ("backbone", "backbone1", "backbone2", "backbone3", "feature_extractor", "encoder")
+
 
 def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> dict[str, Any]:
     """Options of `build_model` that are objects; none for networks that need none.
@@ -193,13 +196,14 @@ def initialise_from(
     model: nn.Module,
     path: str | Path,
     parts: Sequence[str] | None = None,
-    frozen: ModelCard | None = None,
+    card: ModelCard | None = None,
+    frozen: bool = False,
     hand: HandAssets | None = None,
 ) -> list[str]:
     """Copy the weights that ``model`` shares by name with another network's checkpoint.
 
-    ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh. What is taken is
-    not trained any more in the network of the card ``frozen``: it must have been trained for the same input and hand.
+    ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh. ``card``: of
+    ``model``. ``frozen``: what is taken is not trained any more; it must have been trained for the same input and hand.
     ``hand``: of ``model``; what was trained for another is named in a warning.
 
     Heads that only one of the two has (shape head, confidence branch, the shape path that starts
@@ -209,16 +213,16 @@ def initialise_from(
         names of the tensors that do.
 
     Raises:
-        CheckpointError: a shared name has another shape (another backbone), nothing is shared (of one of ``parts``),
-            weights that are not finite, or another input or hand than ``frozen`` has, or not all that it keeps.
+        CheckpointError: a shared name has another shape, another backbone, nothing is shared (of one of ``parts``),
+            weights that are not finite, or, if ``frozen``, another input or hand than ``card`` has, or not all of it.
     """
     read, own = read_checkpoint(path), model.state_dict()
     state, theirs = read["model"], ModelCard.read(read["card"], path)
     refuse_not_finite(state, path)
     for name in ("recipe", "input_size", "crop_scale", "crop", "hand_hash") if frozen else ():
-        if getattr(theirs, name) != getattr(frozen, name):
+        if getattr(theirs, name) != getattr(card, name):
             raise CheckpointError(
-                f"{path}: its {name} is {getattr(theirs, name)}, here {getattr(frozen, name)}: what stays as it was "
+                f"{path}: its {name} is {getattr(theirs, name)}, here {getattr(card, name)}: what stays as it was "
                 "trained needs the same (--input_size, --crop_scale, --recipe, --mano_dir)"
             )
     if unknown := set(parts or ()) - {name.split(".")[0] for name in state if name in own}:
@@ -227,15 +231,19 @@ def initialise_from(
         name: value for name, value in state.items() if name in own and (parts is None or name.split(".")[0] in parts)
     }
     misshapen = [name for name in shared if shared[name].shape != own[name].shape]
-    if not shared or misshapen:
+    bodies = [each.options.get("backbone") for each in (theirs, card or theirs)]
+    is_other = None not in bodies and bodies[0] != bodies[1]
+    told = f" (its backbone is {bodies[0]}, here {bodies[1]}: --backbone)" if is_other else ""
+    is_other &= any(name.split(".")[0] in _BODIES for name in shared)  # a ResNet-34 has all names of a ResNet-18
+    if not shared or misshapen or is_other:
         raise CheckpointError(
-            f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}"
+            f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}{told}"
         )
     fresh = [name for name in own if name not in shared]
     lacking = sorted({name.split(".")[0] for name in fresh} - {"confidence", "conf_branch"})
-    if frozen and lacking:
+    if frozen and card and lacking:
         raise CheckpointError(
-            f"{path}: gives no {', '.join(lacking)} of {frozen.model}, which are not trained and would stay random: "
+            f"{path}: gives no {', '.join(lacking)} of {card.model}, which are not trained and would stay random: "
             "give a whole mano_baseline (without --init_parts)"
         )
     model.load_state_dict(shared, strict=False)

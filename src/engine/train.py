@@ -88,12 +88,12 @@ class Trainer:
         options = dict(self.card.options) | ({"weights": args.backbone_weights} if args.backbone_weights else {})
         model = dataclasses.replace(self.card, options=options).build(self.assets, args.hierarchy)
         self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
-        frozen = self.card if args.model == "mano_baseline_conf" else None  # all but its branch is taken as it is
+        frozen = args.model == "mano_baseline_conf"  # all but its branch is taken as it is
         is_new = self._state_to_resume() is None
         if frozen and is_new and not args.init_from:
             raise ValueError("--model mano_baseline_conf trains its branch alone; give the baseline: --init_from FILE")
         if args.init_from and is_new:
-            initialise_from(model, args.init_from, args.init_parts, frozen, self.assets)
+            initialise_from(model, args.init_from, args.init_parts, self.card, frozen, self.assets)
         with self.context.local_main_first():
             labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)

@@ -182,7 +182,7 @@ def train(args: argparse.Namespace) -> Path | None:
     card = make_card(args.task, args.backbone, args.size)
     model = card.build().to(device, memory_format=torch.channels_last).train()
     if args.init_from and (args.only_fresh or not checkpoint.exists()):
-        fresh = initialise_from(model, args.init_from)
+        fresh = initialise_from(model, args.init_from, card=card)
         if args.only_fresh:
             keep_all_but(model, fresh)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
