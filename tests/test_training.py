@@ -361,6 +361,15 @@ def test_scores_of_other_images_are_not_compared(root: Path, tmp_path: Path, cap
     first = best.with_name("best_before.pt").read_bytes()
     train(options(root, tmp_path, "--epochs", "4", "--resume", "--override", "--val_images", "4"))
     assert best.with_name("best_before.pt").read_bytes() == first and best.with_name("best_before_2.pt").is_file()
+    last = best.with_name("last.pt")
+    state = checkpoint.read_checkpoint(last)
+    torch.save(state | {"position": state["position"] | {"best": 0.0}}, last)
+    train(
+        options(
+            root, tmp_path, "--epochs", "5", "--resume", str(last), "--override", "--val_images", "4", "--exp_name", "b"
+        )
+    )
+    assert (tmp_path / "dex_ycb/b/checkpoints/best.pt").is_file()  # a branch has its own, however good the stem was
 
 
 def test_another_grouping_of_the_parameters_starts_their_moments_anew(

@@ -201,6 +201,8 @@ class Trainer:
         elif is_own and folder.best.is_file():  # never to be replaced by a worse one
             best = read_checkpoint(folder.best).get("position", {}).get("best", math.inf)
             position.best = min(position.best, best)
+        else:  # a score without its state, which lies in another run's folder
+            position.best = math.inf
         if self.context.is_main and position.epoch < args.epochs:
             notes: dict[str, Any] = {"changed": changed} if changed else {}
             if path is not None:
