@@ -318,6 +318,7 @@ def test_joints_in_space_that_are_none(assets: HandAssets, caplog: pytest.LogCap
     for wrong, said in (
         ({"joints": joints * [-1, 1, 1]}, "mirror images are better right hands"),
         ({"joints": 1000 * joints}, "are they metres"),
+        ({"joints": np.where(np.arange(21)[:, None] == 8, np.nan, joints)}, "missing ones of confidence 0"),
         ({"joints": 0.35 * joints}, "are the joints metres"),
         ({"joints": joints[:, :20]}, "must be|are meant"),
         ({"joints": joints, "hand_length_mm": ruler(assets, betas) + 40}, "standard deviations apart"),
@@ -328,5 +329,8 @@ def test_joints_in_space_that_are_none(assets: HandAssets, caplog: pytest.LogCap
         with pytest.raises(CalibrationError, match=said):
             calibrate(**wrong)
     assert "conflict" in calibrate(joints=joints, hand_length_mm=250, accept_conflict=True).evidence
+    spoilt = joints.copy()
+    spoilt[3, 12] += 0.05  # of one of twelve: a wrong end among good ones would say more than all of them
+    assert calibrate(joints=spoilt, error_correlation=0).n_images == 11
     calibrate(joints=0.7 * joints)
     assert "board" in caplog.text

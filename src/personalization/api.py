@@ -159,7 +159,7 @@ def fit(
     if joints is not None:
         of_joints = JointFitOptions(
             std=None if std_mm is None else std_mm / 1000,
-            shape_prior=None if population is None else population.shape_prior.to(device),
+            shape_prior=None if population is None else population.shape_prior,
             landmarks=landmarks,
         )
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])

@@ -18,7 +18,7 @@ from src.personalization.calibration.multi_frame import LAPLACE_SHARE, MAX_CONFL
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import Repeats, design_effect, views_of
 from src.personalization.estimates.doubts import mirrored
-from src.personalization.fitting.from_joints import MAX_MISFIT_MM, JointFitOptions, fit_joints
+from src.personalization.fitting.from_joints import MAX_MISFIT_MM, MOST_OFF, JointFitOptions, fit_joints
 from src.personalization.pairing import content_ids
 from src.personalization.solver.status import CalibrationError, usable
 from src.personalization.terms.frame_problem import ShapePrior
@@ -74,16 +74,22 @@ def calibrate_joints(
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_HANDS)).astype(int)]
     seen, weight = torch.as_tensor(points[rows]), torch.as_tensor(trust[rows])
     people = options.population.shape_prior
-    believed = JointFitOptions(shape_prior=people.to(device), landmarks=options.landmarks)
+    believed = JointFitOptions(shape_prior=people, landmarks=options.landmarks)
     fit = fit_joints(assets, seen, weight, options=believed, device=device)
-    good = (usable(fit.status) & (1000 * fit.residual <= MAX_MISFIT_MM)).cpu()
+    off = fit.residual.cpu()
+    good = usable(fit.status).cpu() & (1000 * off <= MAX_MISFIT_MM)
     if 2 * int(good.sum()) < len(rows):
         raise CalibrationError(
-            f"{len(rows) - int(good.sum())} of {len(rows)} hands do not fit their joints; are they metres, and the 21 "
-            "in standard order, the wrist, then thumb to little finger from the palm outwards?"
+            f"{len(rows) - int(good.sum())} of {len(rows)} hands do not fit their joints; are they metres, missing "
+            "ones of confidence 0, and in standard order, the wrist, then thumb to little finger, from the palm out?"
         )
+    off = off * (weight.sum(dim=1) / (weight > 0).sum(dim=1)).sqrt()  # where confidence is low, more is meant to be
+    good &= off <= MOST_OFF * off[good].median()  # a wrong end among good ones would say more than all of them
     if not bool(good.all()):
-        logger.warning("%d of %d hands do not fit their joints and are left out", int((~good).sum()), len(rows))
+        logger.warning(
+            "%d of %d hands do not fit their joints as others do, or lack some whose confidence is not 0: left out",
+            int((~good).sum()), len(rows),
+        )  # fmt: skip
     rows, seen, weight = rows[good.numpy()], seen[good], weight[good]
     other = mirrored(assets, seen, weight, replace(believed, std=fit.std), side)
     if other is not None and not options.accept_conflict:
@@ -92,7 +98,7 @@ def calibrate_joints(
     counts, repeats = _counts(model, fit.pose[good.to(fit.pose.device)], options.error_correlation)
     known = people
     for _ in range(ROUNDS):
-        start = ShapePrior(known.mean, people.precision).to(device)
+        start = ShapePrior(known.mean, people.precision)
         fit = fit_joints(assets, seen, weight, options=replace(believed, std=fit.std, shape_prior=start), device=device)
         found = torch.linalg.inv(fit.covariance[:, 51:, 51:].cpu())
         pull = (found @ fit.betas.cpu()[..., None])[..., 0] - people.precision @ known.mean

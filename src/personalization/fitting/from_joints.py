@@ -162,7 +162,7 @@ def fit_joints(
     bad = broken.any(dim=1) | few | small | large
     trust = torch.where(bad[:, None], 0.0, trust)
     points = torch.where((trust > 0)[..., None], points, 0.0)
-    prior = options.shape_prior or ShapePrior(points.new_zeros(10), torch.eye(10).to(points))
+    prior = (options.shape_prior or ShapePrior(points.new_zeros(10), torch.eye(10).to(points))).to(points.device)
     shape = (prior.mean if betas is None else betas.to(points)).expand(len(points), 10)
     order = list(STANDARD_TO_MANO)
     exact = _Task(joints_model(assets, options.landmarks, device), assets, points[:, order], trust[:, order], shape,
