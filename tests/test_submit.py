@@ -152,6 +152,8 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
         if path.name != "synthetic.json":
             (tmp_path / "real" / path.name).symlink_to(path)
     result = ("--predictions", str(tmp_path / f"dex_ycb/e/e_{setup}_test.txt"))
+    with pytest.raises(FileNotFoundError, match="s1_val"):  # whose people are not here; no server is asked
+        evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words[:1], *result, "--split", "s1_val"))
     for given in (words, (*words[:3], *result)):  # where people or sequences lack, other images have these numbers
         with pytest.raises(ValueError, match="subject-08 has 40.* of its 100 sequences, so image ids of"):
             evaluate(options("eval", "dex_ycb", tmp_path / "real", tmp_path, *given))

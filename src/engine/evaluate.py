@@ -142,8 +142,8 @@ def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
     if args.dataset == "dex_ycb":
         args.submit = "dexycb"  # the official split has both sides
     split = args.split or f"{args.setup}_test"
-    if not has_shards(args.data_root):
-        _check_official(args, split)
+    if args.submit and not has_shards(args.data_root):
+        check_official(Path(args.data_root), get_split(split))
     dataset = _open_labels(args, split)
     points, image_id, is_left = read_result_file(args, dataset)
     scores = official_scores(args, points, image_id, is_left, dataset)
