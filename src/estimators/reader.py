@@ -175,7 +175,8 @@ class Reader:
         self._room, self._warned = ROOM, False
         self._named: dict[Path, str] = {}  # pictures in `images`, and what the files first called them
         self._told: set[Path] = set()  # pictures of which two names were told
-        self._outside: dict[int, tuple[int, int]] = {}  # hands outside their picture, and all, by file
+        self._outside: dict[int, np.ndarray] = {}  # hands outside their picture, and all, by file
+        self._beyond = np.zeros(2, dtype=int)  # their sum
 
     def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
         """Content of a file and its hands, kept for the next time where there is room; ``last``: to be changed."""
@@ -204,12 +205,12 @@ class Reader:
             EstimateFormatError: most lie outside, of the file or, of SAM 3D Body, of all files: another size.
         """
         outside, guesses = [], self.format == "sam3d_body"
+        others = self._beyond - self._outside.get(number, 0)
         for hand in hands if self.format in _BY_POINTS else ():
             size = hand.size or self._size_in_images(hand.image)
             if size is not None and min(size) > 0 and not is_seen(hand, size):
                 outside.append(hand)
-                others = [count for file, count in self._outside.items() if guesses and file != number]
-                beyond, every = np.sum([(len(outside), len(hands)), *others], axis=0)
+                beyond, every = np.array([len(outside), len(hands)]) + others * guesses
                 if 2 * beyond > every and (every >= _ENOUGH or not guesses):
                     raise EstimateFormatError(
                         f"{self.files[number]}: {hand.name}: the middle of its points is outside the picture of "
@@ -221,7 +222,8 @@ class Reader:
                 "%s: %d of %d hands, such as %s, lie outside their picture%s", self.files[number], len(outside),
                 len(hands), outside[0].name, " and are left out" if guesses else "",
             )  # fmt: skip
-        self._outside[number] = len(outside), len(hands)
+        self._outside[number] = np.array([len(outside), len(hands)])
+        self._beyond = others + self._outside[number]
         if not guesses:
             return hands
         return [hand for hand in hands if not any(hand is one for one in outside)]
@@ -272,8 +274,7 @@ class Reader:
             image_id: (N,), None: as they come. columns: that all hands of the source have, None: that these have.
         """
         if not rows:
-            beyond = any(outside for outside, _ in self._outside.values())
-            why = "all lie outside; have they another size?" if beyond else "there is nothing to read"
+            why = "all lie outside; have they another size?" if self._beyond[0] else "there is nothing to read"
             raise EstimateFormatError(f"{self.source}: no hand in any of its pictures; {why}")
         names = {row.hand_name for row in rows}
         if len(names) > 1:
