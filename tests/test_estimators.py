@@ -542,6 +542,9 @@ def test_folders_tell_pictures_apart(tmp_path: Path, caplog: pytest.LogCaptureFi
     table.write_text("image,subject\nP1/b_1.jpg,3\nP2/b_1.jpg,4\n")
     with pytest.raises(EstimateFormatError, match=r"several pictures that may be b_1.jpg .*subjects \[3, 4\]"):
         read_estimates(one, "hamer", K=REAL_K, subjects=table)
+    table.write_text("image,subject\nphotos/b_1.jpg,3\n")
+    with pytest.raises(EstimateFormatError, match="it has photos/b_1: leave out folders"):
+        read_estimates(two, "hamer", K=REAL_K, subjects=table)
     pictures = tmp_path / "pictures"
     for folder in ("", "P1", "P2"):
         (pictures / folder).mkdir()

@@ -110,7 +110,13 @@ class SubjectTable:
                 )
             if found:
                 return found.pop()
-        raise EstimateFormatError(f"{self._table} does not say who is in {hand.name}; add it, or leave its result out")
+        other = next(("/".join(names[::-1]) for names, _ in known if not same_picture(names, parts)), None)
+        advice = (
+            f"it has {other}: leave out folders that are named otherwise there"
+            if other
+            else "add it, or leave its result out"
+        )
+        raise EstimateFormatError(f"{self._table} does not say who is in {hand.name}; {advice}")
 
 
 @dataclass(frozen=True)
