@@ -67,7 +67,7 @@ def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
         if not one[:2, 2].any():
             raise ValueError(
                 f"{source}: the centre (cx, cy) of K is (0, 0), the picture's corner; {meant}, with the centre about "
-                "half its width and height"
+                "half its width and height (points that are counted from the middle: add it to them too)"
             )
     return K
 
