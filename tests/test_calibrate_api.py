@@ -16,6 +16,7 @@ from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
 from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shapes_of
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
@@ -309,6 +310,11 @@ def test_joints_in_space_of_either_hand(assets: HandAssets, tmp_path: Path) -> N
     length = ruler(assets, betas)
     ruled = calibrate(joints=joints, hand_length_mm=length, hand_length_std_mm=1.0)
     assert ruled.scale_evidence == "ruler + joints_3d" and ruled.hand_length_std_mm < 1.0
+    photos = replace(apart, method="multi_frame", image_ids=list(range(12)))  # which do not err as a tracker does
+    both = merge_identities([found, photos], assets, shapes_of(assets))
+    assert both.hand_length_std_mm < 0.95 * photos.hand_length_std_mm
+    more = merge_identities([both, replace(photos, image_ids=list(range(12, 24)))], assets, shapes_of(assets))
+    assert more.hand_length_std_mm > 0.95 * both.hand_length_std_mm  # some photos are in both
     ruled.save(tmp_path / "me.json")
     assert load_identity(tmp_path / "me.json").length_mm == pytest.approx(ruled.length_mm, abs=1e-3)
 

@@ -112,8 +112,8 @@ def merge_identities(
 
 
 def _repeats(identities: list[Identity]) -> tuple[np.ndarray, dict[str, Any]]:
-    """What each file's images count of what they counted alone, where all share a part of their errors, and what is
-    assumed of all together, by their `design_effect`."""
+    """What each file's images count of what they counted alone, where all pictures, and all joints in space, share a
+    part of their errors, and what is assumed of all together, by their `design_effect`."""
     told = [identity.evidence.get("repeats") for identity in identities]
     if not all(told):
         return np.ones(len(identities)), {}
@@ -121,12 +121,18 @@ def _repeats(identities: list[Identity]) -> tuple[np.ndarray, dict[str, Any]]:
     worth, views = (np.array([one[name] for one in told], dtype=np.float64) for name in ("worth", "views"))
     left = 1 - everywhere * worth
     alone = np.where(left > 1e-3, worth * (1 - everywhere) / left.clip(1e-3), views)
-    shared, total = everywhere.max(), alone.sum()
-    factors = design_effect(alone, everywhere) / design_effect(total, shared)
+    factors, independent = np.ones(len(identities)), 0.0
+    kinds = [set(identity.method.removeprefix("merged ").split(" + ")) for identity in identities]
+    mixed = any(kind > {"joints_3d"} for kind in kinds)  # shares errors with both
+    in_space = np.array([mixed or kind == {"joints_3d"} for kind in kinds])  # which err as no picture does
+    for own in (rows for rows in (in_space, ~in_space) if rows.any()):
+        together = design_effect(alone[own].sum(), everywhere[own].max())
+        factors[own] = design_effect(alone[own], everywhere[own]) / together
+        independent += float(alone[own].sum() / together)
     in_common = [max(one["in_common"][place] for one in told) for place in (0, 1)]
     videos = sum(one["videos"] for one in told)
-    together = {"views": int(views.sum()), "videos": videos, "in_common": in_common}
-    return factors, together | {"worth": round(float(total / design_effect(total, shared)), 2)}
+    said = {"views": int(views.sum()), "videos": videos, "in_common": in_common}
+    return factors, said | {"worth": round(independent, 2)}
 
 
 def _landmarks(identities: list[Identity]) -> dict[str, np.ndarray]:
