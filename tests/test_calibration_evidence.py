@@ -212,7 +212,7 @@ def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda *given, **options: opened.append((given, options)) or SimpleNamespace(columns=columns, root="there"),
     )
     dataset = open_labels("dex_ycb", "root", rows.split, mano_dir="there")
-    whole = {"side": "both", "allow_missing_subjects": True}
+    whole = {"side": "both", "allow_missing_subjects": True, "labels_only": True}
     assert opened[0] == (("dex_ycb", "root", "s1_val"), whole | {"mano_dir": "there"})
     assert annotations_of(dataset, rows)["pose"].tolist() == [2, 3, 0]
     with pytest.raises(CalibrationError, match=r"image 7 \(1 in all\) is not in split 's1_val'"):
