@@ -121,9 +121,8 @@ def calibrate_joints(
         further.setdefault("conflict", {})[cue.name] = round(abs(apart), 1)
     betas, covariance = (value.numpy() for value in _with_cues(model, known, options.cues))
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
-    usual, spread = lengths_mm(assets, options.population.betas_mean, options.population.betas_covariance, ("hand",))[
-        "hand"
-    ]
+    usually = options.population
+    usual, spread = lengths_mm(assets, usually.betas_mean, usually.betas_covariance, ("hand",))["hand"]
     said = f"the hand comes out {length:.0f} mm long, people's are {usual:.0f} ± {spread:.0f}: are the joints metres?"
     if not HAND_RANGE[0] < length / 1000 < HAND_RANGE[1]:
         raise CalibrationError(said)
